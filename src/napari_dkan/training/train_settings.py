@@ -19,6 +19,7 @@ from ..model.methods.method_configs import (
     BGTriplexConfig,
     BleepConfig,
     GeneDMLConfig,
+    HiFusionConfig,
     LinearConfig,
     MclSTExpConfig,
     RetrievalConfig,
@@ -285,6 +286,8 @@ class TrainSettings:
             return self._retrieval_config(genes)
         if self.method == StemConfig.method:
             return self._stem_config(genes)
+        if self.method == HiFusionConfig.method:
+            return self._hifusion_config(genes)
         raise SpotsError(f"There is no method {self.method!r:.40}; choose {', '.join(CONFIGS)}.")
 
     def _retrieval_config(self, genes: int) -> RetrievalConfig:
@@ -311,6 +314,14 @@ class TrainSettings:
             return config
         published = StackConfig(depth=12, heads=self.network.global_.heads, ratio=4.0, dropout=0.0)
         return replace(config, tokens=0, samples=20, steps=50, dropout=0.0, blocks=published)
+
+    def _hifusion_config(self, genes: int) -> HiFusionConfig:
+        # width, trunk and attention are those of DKAN
+        dkan = self.dkan_config(genes)
+        shape = {f.name for f in fields(HiFusionConfig)} & vars(dkan).keys()
+        config = HiFusionConfig(**{n: getattr(dkan, n) for n in shape}, region=dkan.neighbor)
+        # as in the published code
+        return config if self.network is None else replace(config, finest=7)
 
     def dkan_config(self, genes: int) -> DKANConfig:
         """Make the configuration of a DKAN network for this number of genes."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from ...errors import CheckpointError
-from ..network.dkan_config import DKANConfig, MultiScaleConfig
+from ..network.dkan_config import NO_TRUNK, DKANConfig, MultiScaleConfig, validate_trunk
 from ..network.network_config import (
+    ONE_BLOCK,
     TWO_BLOCKS,
     NetworkConfig,
     StackConfig,
@@ -202,6 +203,55 @@ class StemConfig(NetworkConfig):
             raise CheckpointError("The network's samples are pairs, so their number is even.")
 
 
+@dataclass(frozen=True)
+class HiFusionConfig(NetworkConfig):
+    """Shape of HiFusion.
+
+    Attributes
+    ----------
+    trunk, trunk_dim
+        timm name of the encoder of the sub-patches of all levels, and the channels of its tokens;
+        "none" for a small convolutional stack, with the tile features as the first level (then
+        `trunk_dim` is `dim`).
+    finest
+        Sub-patches along each side of the patch at the last of the three levels; the first is the
+        whole patch, the second 2x2.
+    region
+        The attention blocks over the tiles of the region.
+    fusion
+        The cross-attention from the region to the hierarchy.
+    """
+
+    method: ClassVar[str] = "hifusion"
+    stacks: ClassVar[tuple[str, ...]] = ("region", "fusion")
+
+    trunk: str = NO_TRUNK
+    trunk_dim: int = 256
+    finest: int = 4
+    region: StackConfig = ONE_BLOCK
+    fusion: StackConfig = ONE_BLOCK
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate_trunk(self.trunk, self.trunk_dim, self.dim)
+        require_integer("finest", self.finest, 3, 16)
+        self.region.validate("region", self.dim)
+        self.fusion.validate("fusion", self.dim, min_depth=1)
+
+    @property
+    def trunk_name(self) -> str:
+        return "" if self.trunk == NO_TRUNK else self.trunk
+
+    @property
+    def sees_pixels(self) -> bool:
+        return True
+
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """Sub-patches along each side of the patch, by level."""
+        return 1, 2, self.finest
+
+
 CONFIGS: dict[str, type[NetworkConfig]] = {
     c.method: c
     for c in (
@@ -213,6 +263,7 @@ CONFIGS: dict[str, type[NetworkConfig]] = {
         MclSTExpConfig,
         StemConfig,
         GeneDMLConfig,
+        HiFusionConfig,
     )
 }
 TITLES = {
@@ -224,6 +275,7 @@ TITLES = {
     "mclstexp": "mclSTExp",
     "stem": "Stem",
     "genedml": "Gene-DML",
+    "hifusion": "HiFusion",
 }
 
 

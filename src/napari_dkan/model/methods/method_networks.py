@@ -13,11 +13,13 @@ from ..network.network_config import NetworkConfig
 from ..network.network_interface import ExpressionNetwork
 from .bg_triplex import BGTriplex
 from .gene_dml import GeneDML
+from .hifusion import HiFusion
 from .linear import LinearNetwork
 from .method_configs import (
     BGTriplexConfig,
     BleepConfig,
     GeneDMLConfig,
+    HiFusionConfig,
     LinearConfig,
     MclSTExpConfig,
     StemConfig,
@@ -36,6 +38,7 @@ NETWORKS: dict[type[NetworkConfig], Callable[[Any], ExpressionNetwork]] = {
     MclSTExpConfig: MclSTExp,
     StemConfig: Stem,
     GeneDMLConfig: GeneDML,
+    HiFusionConfig: HiFusion,
 }
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..network.branch_encoders import TargetTrunk
+from ..network.branch_encoders import TargetTrunk, find_trunk
 from ..network.ensemble import combine_members, list_members
 from ..network.linear_path import LinearPath
-from ..network.multi_scale_network import MultiScaleNetwork
 from ..network.network_config import NetworkConfig
 from ..network.network_interface import ExpressionNetwork
 from ..safetensors_header import FLOAT_DTYPES
@@ -33,8 +32,9 @@ def build_network(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> Expre
     network = _build_meta_network(config)
     network.load_state_dict(tensors, assign=True)
     for member in list_members(network):
-        if isinstance(member, MultiScaleNetwork):
-            _materialize_trunk_buffers(member)
+        trunk = find_trunk(member)
+        if trunk is not None:
+            _materialize_trunk_buffers(trunk)
         member.validate_tensors()
     return network.eval()
 
@@ -102,17 +102,15 @@ def _get_safetensors_dtype(tensor: Tensor) -> str:
     return {torch.float32: "F32", torch.int64: "I64"}.get(tensor.dtype, str(tensor.dtype))
 
 
-def _materialize_trunk_buffers(network: MultiScaleNetwork) -> None:
+def _materialize_trunk_buffers(trunk: TargetTrunk) -> None:
     """Compute the constants of a trunk (of some timm models) that are not stored in files."""
-    if network.trunk is None:
-        return
-    unset = [n for n, b in network.trunk.named_buffers() if b.is_meta]
+    unset = [n for n, b in trunk.named_buffers() if b.is_meta]
     if not unset:
         return
-    buffers = dict(TargetTrunk(network.config.trunk).named_buffers())
+    buffers = dict(TargetTrunk(trunk.name).named_buffers())
     for name in unset:
         owner, _, attribute = name.rpartition(".")
-        setattr(network.trunk.get_submodule(owner), attribute, buffers[name])
+        setattr(trunk.get_submodule(owner), attribute, buffers[name])
 
 
 def _format_names(names: list[str]) -> str:

@@ -115,6 +115,12 @@ class TargetTrunk(nn.Module):
         return maps.flatten(1, 2)
 
 
+def find_trunk(network: nn.Module) -> TargetTrunk | None:
+    """Return the trunk of a network of any method, None where it has none."""
+    trunk = getattr(network, "trunk", None)
+    return trunk if isinstance(trunk, TargetTrunk) else None
+
+
 class GlobalEncoder(nn.Module):
     """All spots of a slide attend to each other: one layer, position encoding, the rest."""
 

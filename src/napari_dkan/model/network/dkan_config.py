@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...errors import CheckpointError
 from .network_config import (
@@ -17,6 +17,18 @@ from .network_config import (
 )
 
 NO_TRUNK = "none"  # the target branch takes the tile encoder's features of the spot's own tile
+
+
+def validate_trunk(trunk: Any, trunk_dim: Any, dim: int) -> None:
+    """Raise CheckpointError unless a network of width `dim` can have this trunk, or none."""
+    require_integer("trunk_dim", trunk_dim, 1, 16_384)
+    # timm also takes addresses of hubs and folders, which it must never follow for a file.
+    if not isinstance(trunk, str) or not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", trunk):
+        raise CheckpointError(f"{trunk!r:.60} is not the name of a timm architecture.")
+    if trunk == NO_TRUNK and trunk_dim != dim:
+        raise CheckpointError(
+            f"A network without a trunk has target tokens of its own width {dim}, not {trunk_dim}."
+        )
 
 
 @dataclass(frozen=True)
@@ -46,18 +58,10 @@ class MultiScaleConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_integer("trunk_dim", self.trunk_dim, 1, 16_384)
+        validate_trunk(self.trunk, self.trunk_dim, self.dim)
         require_integer("kernel", self.kernel, 1, 31)
         if self.kernel % 2 == 0:
             raise CheckpointError("The neighbour grid and the position kernel need an odd side.")
-        # timm also takes addresses of hubs and folders, which it must never follow for a file.
-        if not isinstance(self.trunk, str) or not re.fullmatch(r"[A-Za-z0-9_.]{1,80}", self.trunk):
-            raise CheckpointError(f"{self.trunk!r:.60} is not the name of a timm architecture.")
-        if self.trunk == NO_TRUNK and self.trunk_dim != self.dim:
-            raise CheckpointError(
-                f"A network without a trunk has target tokens of its own width {self.dim}, not "
-                f"{self.trunk_dim}."
-            )
         self.fusion.validate("fusion", self.dim)
         # The global encoder needs a first layer, before the position encoding.
         self.global_.validate("global_", self.dim, min_depth=1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .branch_encoders import find_trunk
 from .ensemble import Ensemble, list_members
 from .multi_scale_network import MultiScaleNetwork
 from .network_interface import ExpressionNetwork
@@ -44,9 +45,10 @@ def optimize_for_inference(
         else copy.deepcopy(network).to(device)
     )
     for member in list_members(optimized):
-        if not isinstance(member, MultiScaleNetwork) or member.trunk is None:
+        trunk = find_trunk(member)
+        if trunk is None:
             continue
-        member.trunk = _copy_sharing_weights(member.trunk)
+        member.trunk = _copy_sharing_weights(trunk)
         member.trunk.net = _LazyFoldedTrunk(member.trunk.net.eval(), px)
     return optimized.eval()
 
@@ -79,7 +81,8 @@ class _LazyFoldedTrunk(nn.Module):
 def trace_for_latency(network: ExpressionNetwork) -> Iterator[None]:
     """Trace the trunks of a network from `optimize_for_inference`, for single-spot prediction.
 
-    Yields after each trunk. Large batches do not become faster.
+    Yields after each trunk. Large batches do not become faster. A trunk that takes patches of
+    several sizes, as of HiFusion, is not traced: what is traced may hold for one size only.
     """
     for member in list_members(network):
         trunk = member.trunk if isinstance(member, MultiScaleNetwork) else None

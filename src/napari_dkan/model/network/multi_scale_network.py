@@ -14,6 +14,7 @@ from .attention_blocks import CrossTransformer, Transformer
 from .branch_encoders import GlobalEncoder, TargetTrunk
 from .dkan_config import NO_TRUNK, MultiScaleConfig
 from .linear_path import NUM_SCALES, average_scales
+from .network_config import StackConfig
 from .network_interface import ExpressionNetwork, FusedTokens, require_shape
 
 
@@ -27,18 +28,15 @@ class MultiScaleNetwork(ExpressionNetwork):
 
     def _build_branches(self) -> None:
         config, d = self.config, self.config.dim
-        self.trunk = None if config.trunk == NO_TRUNK else TargetTrunk(config.trunk)
-        if self.trunk is not None and self.trunk.channels != config.trunk_dim:
-            raise CheckpointError(
-                f"The trunk {config.trunk} gives {self.trunk.channels} channels, "
-                f"not {config.trunk_dim} as the network description says."
-            )
+        self.trunk = build_trunk(config.trunk, config.trunk_dim)
         if self.trunk is None:
-            self.target = _build_feature_map(NUM_SCALES * config.feature_dim, config)
+            self.target = build_feature_map(NUM_SCALES * config.feature_dim, d, config.neighbor)
         else:
             self.target = build_adapter(config.trunk_dim, d)
         self.adapt = (
-            _build_feature_map(config.features, config) if config.features else nn.Identity()
+            build_feature_map(config.features, d, config.neighbor)
+            if config.features
+            else nn.Identity()
         )
         self.neighbor = Transformer(d, int(d * config.neighbor.ratio), config.neighbor, config.grid)
         self.neighbor_norm = nn.LayerNorm(d)
@@ -135,18 +133,34 @@ class MultiScaleNetwork(ExpressionNetwork):
         )
 
 
-def _build_feature_map(length: int, config: MultiScaleConfig) -> nn.Module:
+def build_trunk(name: str, channels: int) -> TargetTrunk | None:
+    """Build a trunk of this timm name; None for a network without one.
+
+    Raises CheckpointError if it gives another number of channels.
+    """
+    if name == NO_TRUNK:
+        return None
+    trunk = TargetTrunk(name)
+    if trunk.channels != channels:
+        raise CheckpointError(
+            f"The trunk {name} gives {trunk.channels} channels, "
+            f"not {channels} as the network description says."
+        )
+    return trunk
+
+
+def build_feature_map(length: int, dim: int, stack: StackConfig) -> nn.Module:
     """From tile features of some length to d: dropout, hidden layer, GELU, dropout, d.
 
     The first dropout is on the features, of which many say nearly the same.
     """
-    hidden, dropout = int(config.dim * config.neighbor.ratio), config.neighbor.dropout
+    hidden = int(dim * stack.ratio)
     return nn.Sequential(
-        nn.Dropout(dropout),
+        nn.Dropout(stack.dropout),
         nn.Linear(length, hidden),
         nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(hidden, config.dim),
+        nn.Dropout(stack.dropout),
+        nn.Linear(hidden, dim),
     )
 
 

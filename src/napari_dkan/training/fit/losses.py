@@ -177,6 +177,11 @@ def assign_groups(x: Tensor, count: int = GROUPS) -> Tensor:
     return members.argmax(dim=1)
 
 
+def alignment_loss(levels: Tensor) -> Tensor:
+    """Compute the distance of HiFusion's levels (B, L, d) from the first, mean absolute."""
+    return (levels[:, 1:] - levels[:, :1]).abs().mean()
+
+
 def compute_adaptive_weights(losses: Sequence[Tensor], factors: Sequence[float]) -> list[Tensor]:
     """Compute weights proportional to factor / loss, without gradient, that sum to 1.
 

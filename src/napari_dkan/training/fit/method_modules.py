@@ -18,6 +18,7 @@ from ...model.encoders.combined_encoder import find_stain_features
 from ...model.encoders.stain_encoder import GRADIENT_ENERGY, NUCLEI
 from ...model.methods.bg_triplex import BGTriplex
 from ...model.methods.gene_dml import GeneDML
+from ...model.methods.hifusion import HierarchyTokens, HiFusion
 from ...model.methods.linear import LinearNetwork
 from ...model.methods.method_configs import BGTriplexConfig, MclSTExpConfig, RetrievalConfig
 from ...model.methods.method_networks import create_network
@@ -33,6 +34,7 @@ from ..gene_text import GeneTextFeatures
 from ..train_settings import TrainSettings
 from .lightning_module import DKANLightningModule, ExpressionLightningModule
 from .losses import (
+    alignment_loss,
     instance_group_loss,
     instance_loss,
     smoothed_contrast,
@@ -147,6 +149,21 @@ class StemModule(MethodLightningModule):
         return F.mse_loss(predicted, cosine * noise - sine * labels)
 
 
+class HiFusionModule(MethodLightningModule):
+    """Squared error of the fused token and of each level, and the alignment of the levels."""
+
+    network: HiFusion
+
+    def compute_method_loss(
+        self, fused: FusedTokens, context: Tensor, labels: Tensor, positions: Tensor
+    ) -> Tensor:
+        assert isinstance(fused, HierarchyTokens)
+        loss = F.mse_loss(self.network.head(fused.z), labels)
+        predicted = self.network.level_head(fused.levels)
+        loss = loss + F.mse_loss(predicted, labels[:, None].expand_as(predicted))
+        return loss + alignment_loss(fused.levels)
+
+
 class GeneDMLModule(MethodLightningModule):
     """Squared error, and discrimination of spots at each scale and of groups across modalities."""
 
@@ -173,6 +190,7 @@ _MODULES: dict[type[ExpressionNetwork], type[ExpressionLightningModule]] = {
     MclSTExp: MclSTExpModule,
     Stem: StemModule,
     GeneDML: GeneDMLModule,
+    HiFusion: HiFusionModule,
 }
 
 
