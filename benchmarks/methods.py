@@ -2,8 +2,8 @@
 
     python benchmarks/bundled_checkpoint.py read --data DATA --weights lite0.safetensors
     python benchmarks/bundled_checkpoint.py crossval --data DATA --gene-text genes.safetensors \
-        --methods dkan,triplex,bgtriplex,linear,bleep,mclstexp,stem,genedml,hifusion --seeds 2021,2022 \
-        -o docs/reports/her2-breast-methods.json
+        --methods dkan,triplex,bgtriplex,linear,bleep,mclstexp,stem,genedml,hifusion \
+        --seeds 2021,2022 -o docs/reports/her2-breast-methods.json
     python benchmarks/methods.py docs/reports/her2-breast-methods.json --page docs/methods.md
 
 The second command is `napari-dkan crossval --methods` on tiles that are encoded once. The page's
