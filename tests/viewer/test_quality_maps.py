@@ -125,6 +125,18 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     np.testing.assert_allclose(tiles.translate, overlay.layer.tile_translate)
     assert (tiles.data > 0).sum() == overlay.prediction.predicted_mask.sum()
 
+    # They belong to their section.
+    quality, section = compared.quality, compared.quality.model.section
+    chips = [v for k, v in box._model.session.viewer.canvas.overlays.items() if CHIP_PREFIX in k]
+    assert any(chip.visible for chip in chips)
+    quality.choose_section(None)
+    assert not box.table.isVisibleTo(box) and not compared.value_maps.is_side_by_side
+    assert not any(v.visible for v in [*chips, *box._layers])
+    assert f"domains of {section.name} are kept" in box.job_row.status_label.text()
+    quality.choose_section(section)
+    assert box.table.isVisibleTo(box) and "predicted tiles" in box.job_row.status_label.text()
+    until(lambda: not quality.busy)
+
     # Maps of tiles are smooth or blocks as the others are, at once.
     grid, slide = overlay.prediction.target.grid, compared.session.slide
     score = ValueMap("score", np.arange(len(grid), dtype=float), (0.0, 9.0), "magma")

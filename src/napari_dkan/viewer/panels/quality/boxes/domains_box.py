@@ -27,6 +27,7 @@ from .domains_job import DomainResult, cluster_profiles, domain_regions
 
 if TYPE_CHECKING:
     from .....quality.comparison import Comparison
+    from ..data.loaded_section import LoadedSection
 
 
 PREDICTED_DOMAINS, MEASURED_DOMAINS = "predicted domains", "measured domains"
@@ -48,6 +49,7 @@ class DomainsBox(QWidget):
         self._layers: list[Labels] = []
         self.result: DomainResult | None = None
         self._slide: ViewerSlide | None = None
+        self._section: LoadedSection | None = None
         self.resolution_spin = QDoubleSpinBox()
         self.resolution_spin.setRange(0.1, 5.0)
         self.resolution_spin.setSingleStep(0.1)
@@ -89,6 +91,12 @@ class DomainsBox(QWidget):
         self.regions_button.clicked.connect(self.make_regions)
         connections.connect(self.refresh, model.comparison_changed, model.session.overlays_changed)
         connections.connect(self._cancel, model.comparison_changed)
+        connections.connect(
+            self._follow_slide,
+            model.section_changed,
+            model.session.slide_changed,
+            model.session.slides_changed,
+        )
         connections.connect(self._on_maps_changed, value_maps.changed)
         connections.on_disconnect(self._legend.hide)
         self.refresh()
@@ -107,16 +115,21 @@ class DomainsBox(QWidget):
         """Cluster the current profiles."""
         model, resolution = self._model, self.resolution_spin.value()
         comparison, tile_map, slide = model.comparison, model.tile_map, model.slide
+        section = model.section
         if slide is None or (comparison is None and tile_map is None):
             return
         self.job_row.start(
             lambda: cluster_profiles(comparison, tile_map, resolution),
-            lambda result: self._show_result(result, slide, comparison),
+            lambda result: self._show_result(result, slide, section, comparison),
             "Clustering ...",
         )
 
     def _show_result(
-        self, result: DomainResult | None, slide: ViewerSlide, comparison: Comparison | None
+        self,
+        result: DomainResult | None,
+        slide: ViewerSlide,
+        section: LoadedSection | None,
+        comparison: Comparison | None,
     ) -> None:
         """Show predicted and measured domains in two layers; None: the job is not done yet."""
         if result is None:
@@ -136,15 +149,37 @@ class DomainsBox(QWidget):
             )
         before = self.result
         is_same = before is not None and slide is self._slide and before.has_domains_of(result)
-        self.result, self._slide = result, slide
+        self.result, self._slide, self._section = result, slide, section
         self.table.set_result(result, is_same)
         for layer in layers:
             color_domains(layer, self.table.names, self.table.colors)
         self._value_maps.set_layers(MapGeometry(slide), list(layers), _domain_caption(result))
         self._layers = layers
         self._apply_style()
-        self._result_widgets.show()
-        self.job_row.status_label.setText(_describe_domains(result))
+        self._follow_slide()
+
+    def _follow_slide(self) -> None:
+        """List the domains of the chosen slide and section; those of others are kept unseen."""
+        result, slide, section = self.result, self._slide, self._section
+        if result is None or slide is None:
+            return
+        model = self._model
+        if slide not in model.session.slides:
+            self.result = self._slide = self._section = None
+            self._layers = []
+            self._result_widgets.hide()
+            self.job_row.status_label.setText("")
+            return
+        is_chosen = slide is model.slide and (section is None or section is model.section)
+        self._result_widgets.setVisible(is_chosen)
+        if is_chosen:
+            self.job_row.status_label.setText(_describe_domains(result))
+        else:
+            self._set_maps_visible(False)
+            name = slide.layer.name if section is None else section.name
+            self.job_row.status_label.setText(
+                f"The domains of {name} are kept, and listed when it is chosen again."
+            )
 
     # ---- style -------------------------------------------------------------------------
 
