@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from napari.utils.colormaps import ensure_colormap
 from napari.utils.theme import get_theme
+from qtpy.QtGui import QColor
 from skimage.color import rgb2lab
 
 from napari_dkan.inference.map_colors import DEFAULT_COLORMAP
@@ -28,6 +29,7 @@ from napari_dkan.viewer.widgets.correlation_plots import (
     SELECTED_COLOR,
 )
 from napari_dkan.viewer.widgets.learning_curve import LOSS_COLOR, PCC_COLOR
+from napari_dkan.viewer.widgets.qt_utils import SWATCH_PX, make_swatch
 
 EYES = {
     "all colours": np.eye(3),
@@ -111,6 +113,15 @@ def contrast(a: str, b: str) -> float:
     """WCAG 2.1: relative luminances, (lighter + 0.05) / (darker + 0.05)."""
     one, other = to_linear(of_hex(a, b)) @ [0.2126, 0.7152, 0.0722]
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def test_domains_are_seen_in_both_themes(qapp):
+    for colour in DOMAIN_COLORS:
+        for theme in ("dark", "light"):
+            assert contrast(get_theme(theme).canvas.as_hex("long"), colour) > 1.3  # of a chip
+    edge = make_swatch(QColor("black")).pixmap(SWATCH_PX).toImage().pixelColor(0, 0).name()
+    for theme in ("dark", "light"):
+        assert contrast(get_theme(theme).background.as_hex("long"), edge) > 3
 
 
 @pytest.mark.parametrize("name", ["ERROR_COLOR", "WARNING_COLOR", "SUCCESS_COLOR", "LINK_COLOR"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from napari_dkan.viewer.widgets import paced_progress_bar
+
 from ..fake_hub import TINY, only_hub, tiny_weights
 
 if TYPE_CHECKING:
@@ -50,8 +52,9 @@ def box(hub, panel: PredictWidget, without_weights, until) -> EncoderWeightsBox:
 
 
 def test_nothing_is_downloaded_before_a_click(
-    hub, box: EncoderWeightsBox, panel: PredictWidget, until
+    hub, box: EncoderWeightsBox, panel: PredictWidget, until, monkeypatch
 ):
+    monkeypatch.setattr(paced_progress_bar, "PROGRESS_SECONDS", 0.0)  # each step is seen
     text = box.status_label.text()
     for words in ("Tiny", "3 MB", "lab/Tiny", "licence MIT", "free to download"):
         assert words in text

@@ -99,6 +99,7 @@ def walk_sections(shown: PredictWidget, qtbot, until) -> None:
     assert not slide.is_open and slide.summary_label.text().endswith(", 0.7 um/px")
     press(slide.change_button)
     assert slide.is_open and shown.slide_box.pixel_size_label.isVisible()
+    assert shown.slide_box.pixel_size_field.isVisible()  # one press
     gene.header.setFocus()
     assert gene.header.isChecked() and gene.header.accessibleName() == "Gene: section"
     qtbot.keyClick(gene.header, Qt.Key.Key_Return)

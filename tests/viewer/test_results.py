@@ -15,6 +15,7 @@ from qtpy.QtTest import QTest
 from shapely.geometry import Polygon, box
 
 from napari_dkan.errors import OutputError
+from napari_dkan.export.export_formats import write_result
 from napari_dkan.export.result_reader import load_result
 from napari_dkan.export.saved_result import (
     SavedReliability,
@@ -329,6 +330,17 @@ def test_several_maps_of_a_slide_are_saved_or_one_is_chosen(
     assert found == [fine, wide, fine]  # the newest first, as nothing is selected
     mapped.results.save_result(tmp_path / "maps.h5ad", session.overlays)
     assert "maps-1.h5ad is there already" in mapped.results.message
+
+    def write(path, result):
+        if path.stem == "more-2":
+            raise OutputError("The disk is full.")
+        write_result(path, result)
+
+    monkeypatch.setattr("napari_dkan.export.export_formats.write_result", write)
+    mapped.results.save_result(tmp_path / "more.h5ad", session.overlays)
+    saved, failed = wait_for_message(mapped, until).splitlines()
+    assert saved.startswith("more-1.h5ad is saved") and mapped.results.message_is_warning
+    assert failed == "more-2.h5ad is not saved: The disk is full."
 
 
 def test_figure_shows_the_canvas_and_napari_saves_layers(

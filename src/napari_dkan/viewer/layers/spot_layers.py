@@ -30,11 +30,10 @@ if TYPE_CHECKING:
 DOMAIN_OPACITY = 0.8
 MIN_DIAMETER_PER_PITCH = 0.75
 DISC_PIXELS = 15  # pixels across a spot's disc
-# Eight colours that are distinguishable with every kind of colour blindness (Okabe and Ito 2008).
-OKABE_ITO = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #000000"
-DOMAIN_COLORS = (
-    OKABE_ITO + " #ffffff #7f3b08 #b8e186 #542788"
-).split()  # and four for more domains
+# Eight colours that are distinguishable with every kind of colour blindness (Okabe and Ito 2008),
+# with grey instead of black, which is not seen on a dark canvas; and four for more domains.
+OKABE_ITO = "#e69f00 #0072b2 #009e73 #f0e442 #d55e00 #56b4e9 #cc79a7 #606060"
+DOMAIN_COLORS = (OKABE_ITO + " #d4d4d4 #7f3b08 #b8e186 #542788").split()
 
 
 def make_tile_labels(grid: TileGrid, labels: NDArray[np.integer], mpp: float, name: str) -> Labels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QDockWidget,
@@ -40,13 +40,17 @@ def make_progress_bar() -> PacedProgressBar:
     return bar
 
 
-SWATCH_PX = 12
+SWATCH_PX, SWATCH_EDGE = 12, "#808080"
 
 
 def make_swatch(color: QColor) -> QIcon:
-    """Return a small square of a colour, for the rows of a list."""
+    """Return a small square of a colour, for the rows of a list; its edge is seen in all themes."""
     pixels = QPixmap(SWATCH_PX, SWATCH_PX)
     pixels.fill(color)
+    painter = QPainter(pixels)
+    painter.setPen(QColor(SWATCH_EDGE))
+    painter.drawRect(0, 0, SWATCH_PX - 1, SWATCH_PX - 1)
+    painter.end()
     return QIcon(pixels)
 
 

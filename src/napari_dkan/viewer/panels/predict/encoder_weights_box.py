@@ -11,13 +11,13 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from ...session.viewer_session import ViewerSession
+from ...widgets.paced_progress_bar import PacedProgressBar
 from ...widgets.signal_connections import SignalConnections
 from ...worker import JobFailure, JobRunner
 
@@ -50,8 +50,9 @@ class EncoderWeightsBox(QWidget):
             "Weights that are on this computer: .safetensors, .bin, .pth."
         )
         self.cancel_button = QPushButton("Cancel")
-        self.progress_bar = QProgressBar()
+        self.progress_bar = PacedProgressBar()
         self.progress_bar.setRange(0, PROGRESS_STEPS)
+        self._has_part = False  # of the weights, to go on from
         self.rate_label = QLabel()
 
         buttons = QHBoxLayout()
@@ -142,12 +143,15 @@ class EncoderWeightsBox(QWidget):
         self._update_visibility(working=True)
 
     def _on_progress(self, progress: DownloadProgress) -> None:
+        self._has_part = progress.done > 0
         now, text = time.monotonic(), f"{progress.done / 1e6:,.0f} MB"
         if not self._download_start[0]:
             self._download_start = (now, progress.done)
         if progress.total:
             text += f" of {progress.total / 1e6:,.0f} MB"
-            self.progress_bar.setValue(int(PROGRESS_STEPS * progress.done / progress.total))
+            done = int(PROGRESS_STEPS * progress.done / progress.total)
+            if not self.progress_bar.show_progress(done, PROGRESS_STEPS):
+                return
         since, seconds = progress.done - self._download_start[1], now - self._download_start[0]
         if since and seconds > 1:
             text += f", {since / seconds / 1e6:.1f} MB/s"
@@ -196,7 +200,7 @@ class EncoderWeightsBox(QWidget):
         """Cancel; downloaded data is kept."""
         self._runner.cancel()
         self._update_visibility(working=False)
-        self.rate_label.setText(STOPPED_TEXT if self.progress_bar.value() else "")
+        self.rate_label.setText(STOPPED_TEXT if self._has_part else "")
         self.rate_label.setVisible(bool(self.rate_label.text()))
 
     def _on_job_end(self, failure: JobFailure | None) -> None:
@@ -223,3 +227,4 @@ class EncoderWeightsBox(QWidget):
             self.download_button.setEnabled(bool(self._offer.repository))
         if working:
             self.progress_bar.setValue(0)
+            self._has_part = False

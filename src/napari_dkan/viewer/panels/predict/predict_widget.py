@@ -207,6 +207,7 @@ class PredictWidget(QWidget):
         connections.connect(self._summarize_spot, session.spot_changed, session.gene_changed)
         connections.connect(self._reveal_spot, session.spot_changed)
         connections.connect(self._show_results, self.results.changed)
+        self.sections["Slide"].change_button.clicked.connect(slide_box.show_entry)
         for summarize in (self._summarize_slide, self._summarize_model, self._summarize_spot):
             summarize()
 

@@ -341,6 +341,10 @@ class SlideBox(QWidget):
         if 0 <= index < len(self._session.slides):
             self._session.viewer_slides.set_current(self._session.slides[index])
 
+    def show_entry(self) -> None:
+        """Show where a pixel size is typed."""
+        self._entry_row.show()
+
     def _toggle_entry(self) -> None:
         self._entry_row.setVisible(not self._entry_row.isVisible())
 

@@ -129,7 +129,7 @@ class ResultsController:
         except DkanError as error:
             self.show_message(str(error), warning=True)
             return
-        jobs = list(map(save_snapshot, paths, snapshots))
+        jobs = [(one, save_snapshot(one, s)) for one, s in zip(paths, snapshots, strict=True)]
         self._enqueue(partial(_save_all, jobs), f"Saving {path.name} ...")
 
     def save_figure(self, path: Path) -> None:
@@ -286,16 +286,29 @@ def number_paths(path: Path, count: int) -> list[Path]:
     return paths
 
 
-def _save_all(jobs: Sequence[Iterator[str]]) -> Iterator[str]:
-    """Save one map after the other; the last message names all files."""
-    done = []
-    for job in jobs:
+def _save_all(jobs: Sequence[tuple[Path, Iterator[str]]]) -> Iterator[str]:
+    """Save one map after the other, also after one that fails; the last message names all files.
+
+    Raises
+    ------
+    OutputError
+        Names what is saved too, and what failed and why.
+    """
+    lines, failure = [], None
+    for path, job in jobs:
         text = ""
-        for text in job:
-            yield text
-        done.append(text)
-    if len(done) > 1:
-        yield "\n".join(done)
+        try:
+            for text in job:
+                yield text
+        except DkanError as error:
+            if len(jobs) == 1:
+                raise
+            text, failure = f"{path.name} is not saved: {error}", error
+        lines.append(text)
+    if failure is not None:
+        raise OutputError("\n".join(lines)) from failure
+    if len(lines) > 1:
+        yield "\n".join(lines)
 
 
 def get_results_controller(session: ViewerSession) -> ResultsController:
