@@ -23,7 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from methods import BASELINES, conclude, difference, interval, number, replace_page_part, table
+from methods import (
+    BASELINES,
+    conclude,
+    difference,
+    interval,
+    listed,
+    number,
+    replace_page_part,
+    table,
+)
 from numpy.typing import NDArray
 
 from napari_dkan.atomic_write import atomic_write, write_json
@@ -229,8 +238,11 @@ def compare_orders(drawn: dict[str, Any], on_tissue: dict[str, Any], names: dict
     signs = [sign(*pairs["minus ridge"]["dkan"][1:]) for pairs in (drawn, on_tissue)]
     kind = "not decided" if 0 in signs else "same" if signs[0] == signs[1] else "opposite"
     found[kind].insert(0, "DKAN to ridge")
-    told = "; ".join(f"{kind}: {', '.join(pairs) or 'none'}" for kind, pairs in found.items())
-    return f"- The sign of a difference beside that on C2 to C5: {told} on one of the two."
+    return (
+        f"- The sign of a difference beside that on C2 to C5: opposite for "
+        f"{listed(found['opposite'])}; not decided on one of the two for "
+        f"{listed(found['not decided'])}; the same for the other {len(found['same'])}."
+    )
 
 
 def sign(low: float, high: float) -> int:
