@@ -186,6 +186,11 @@ def test_gene_changes_all_three_maps(load, file):
     assert low == -high < 0
     legend = quality.session.viewer.canvas.overlays[SECTION_LEGEND]
     assert "expression, log scale\nlimits of these spots" in legend.text
+    canvas, wide = quality.session.viewer.canvas, quality.session.viewer.canvas.size
+    for width, place in ((240, "bottom_left"), (900, "bottom_right")):  # below it, or beside it
+        canvas.size = (wide[0], width)
+        assert canvas.overlays.scale_bar.position == place and legend.position == "bottom_left"
+    canvas.size = wide
     quality.session.set_gene("MALAT1")  # predicted, but not measured: rings without a colour
     assert np.isnan(measured.features["value"]).all()
     assert np.isfinite(predicted.features["value"]).all()

@@ -26,6 +26,7 @@ from ..data.quality_model import MapKind, MapLayout, QualityModel
 SECTION_LEGEND = LEGEND_PREFIX + "quality_legend"
 PREDICTED_TITLE, RESIDUAL_TITLE = "predicted at spots", "residual"
 DIVERGING_COLORMAP = Colormap(list(RESIDUAL_COLORS), name="blue-white-orange")
+SCALE_BAR_ROOM_PX = 360  # of the width of the canvas, with a legend beside it
 BAR_POSITION = "bottom_left"  # of a map on the slide, with its name
 OFF_TISSUE_COLOR, SELECTED_SPOT_COLOR = "#ff1744", "#00e5ff"
 BORDER_WIDTH, MARKED_BORDER_WIDTH = 0.04, 0.3  # relative to the size of a spot
@@ -200,7 +201,10 @@ class SectionMaps:
         """Write what the colour bars measure."""
         model, pair, session = self._model, self._model.pair, self._session
         gene = session.gene
-        if model.section is None or model.landmarks is not None:
+        is_shown = model.section is not None and model.landmarks is None
+        is_side_by_side = model.layout is MapLayout.SIDE_BY_SIDE
+        self._place_scale_bar(is_shown and not is_side_by_side)
+        if not is_shown:
             self._legend.hide()
             return
         text = "counts of all genes at each spot,\nlog10(1 + counts)"
@@ -208,15 +212,19 @@ class SectionMaps:
             units = "expression, log scale"
             if session.settings.contrast_limits.chosen_for(gene) is None:
                 units += "\nlimits of these spots"  # a tile map of the gene has other ones
-            is_side_by_side = model.layout is MapLayout.SIDE_BY_SIDE
             if is_side_by_side or model.visible_map is MapKind.RESIDUAL:
                 units += "\nresidual: predicted - measured"
             if gene not in pair.measured.panel:
                 units = f"{gene} is not measured in {pair.measured.name}"
             text = f"{gene} at {len(pair.prediction.target):,} spots\n{units}"
         # Side by side a cell has its map's name below; stacked, tile maps have their legend above.
-        is_side_by_side = model.layout is MapLayout.SIDE_BY_SIDE
         self._legend.show(text, "top_left" if is_side_by_side else "bottom_left")
+
+    def _place_scale_bar(self, is_legend_below: bool) -> None:
+        """Place it below the legend where the canvas is too narrow for both beside each other."""
+        canvas = self._session.viewer.canvas
+        is_stacked = is_legend_below and canvas.size[1] < SCALE_BAR_ROOM_PX
+        canvas.overlays.scale_bar.position = "bottom_left" if is_stacked else "bottom_right"
 
     def _place_color_bars(self) -> None:
         """Place each bar with its caption; that of a tile map, with other limits, is above."""
