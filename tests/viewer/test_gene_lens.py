@@ -16,6 +16,7 @@ from napari_dkan.inference.target import TargetKind
 from napari_dkan.viewer.layers.canvas_legend import GENE_LEGEND
 from napari_dkan.viewer.session.shortcut_actions import ACTION_BY_NAME
 from napari_dkan.viewer.session.viewer_settings import ContrastLimits, TargetMode
+from napari_dkan.viewer.tools import lens_job
 from napari_dkan.viewer.tools.lens_grid import LensCircle
 
 from .prediction_steps import draw, everything, finish
@@ -166,8 +167,16 @@ def test_job_follows_the_lens(
 
 
 def test_gene_change_over_cached_tiles_reads_no_pixels(
-    panel: PredictWidget, lens: GeneLens, until, monkeypatch
+    panel: PredictWidget, lens: GeneLens, predictor: Predictor, until, monkeypatch
 ):
+    """They are decoded and drawn a few at a time, the nearest first."""
+    monkeypatch.setattr(lens_job, "DECODE_TILES", 4)
+    monkeypatch.setattr(lens_job, "DRAW_SECONDS", -1.0)
+    decode, pieces = predictor.decode, []
+    monkeypatch.setattr(
+        predictor, "decode", lambda tokens, *a: (pieces.append(len(tokens)), decode(tokens, *a))[1]
+    )
+
     def unread(*args):
         raise AssertionError("the slide was read for a gene")
 
@@ -179,6 +188,12 @@ def test_gene_change_over_cached_tiles_reads_no_pixels(
         visible_values(lens), before
     )
     assert lens.layers.raster_layer.name == f"{panel.session.gene} predicted - lens"
+    cells = np.argwhere(np.isfinite(lens.raster.values))[:, ::-1]
+    assert len(pieces) > 1 and max(pieces) == 4 and sum(pieces) == len(cells)
+    rows, tokens = predictor.get_cached_tokens(lens.grid.make_target(cells))
+    wanted = decode(tokens, [panel.session.checkpoint.panel.row(panel.session.gene)])[:, 0]
+    column, row = cells[rows].T
+    np.testing.assert_allclose(lens.raster.values[row, column], wanted, atol=1e-5)
     panel.session.set_gene(gene)  # at once: the values are cached
     np.testing.assert_array_equal(visible_values(lens), before)
 

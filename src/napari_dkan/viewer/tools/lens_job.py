@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ class LensContext:
         return self.zero_shot is not None and gene in self.zero_shot.symbols
 
 
-LOOKUP_TILES = 1024  # looked up and decoded at once
+LOOKUP_TILES = 1024  # looked up at once
+DECODE_TILES = 64  # decoded at once; a network that samples takes milliseconds a tile
+DRAW_SECONDS = 0.2  # between two drawings of what is decoded
 
 
 @dataclass(frozen=True)
@@ -189,17 +192,38 @@ class LensJob:
             while (circle := self.rest_circle) is not None:
                 cells = grid.cells_to_look_up(raster, circle, LOOKUP_TILES)
                 if len(cells):
-                    rows, tokens = predictor.get_cached_tokens(grid.make_target(cells))
-                    if len(rows):
-                        values = predictor.decode(tokens, columns, context.zero_shot)
-                        raster.set_values(cells[rows], context.combine(task.gene, values))
-                    raster.mark_looked_up(cells)
-                    yield
+                    yield from self._decode_cached(task, predictor, grid, raster, cells, columns)
                     continue
                 missing = grid.cells_to_predict(raster, circle)
                 if not len(missing) or self._jobs.busy:
                     return
                 yield from self.predict_cells(task, predictor, grid, raster, missing, columns)
+
+    def _decode_cached(
+        self,
+        task: LensTask,
+        predictor: Predictor,
+        grid: TileGridCache,
+        raster: GeneRaster,
+        cells: CellIndices,
+        columns: list[int],
+    ) -> Iterator[None]:
+        """Decode the cells that are cached, in their order, until the lens has moved."""
+        circle, context, since = self.rest_circle, task.context, time.monotonic()
+        rows, tokens = predictor.get_cached_tokens(grid.make_target(cells))
+        order, n_done = np.argsort(rows), len(cells)
+        for start in range(0, len(rows), DECODE_TILES):
+            chosen = order[start : start + DECODE_TILES]
+            values = predictor.decode(tokens[chosen], columns, context.zero_shot)
+            raster.set_values(cells[rows[chosen]], context.combine(task.gene, values))
+            if time.monotonic() - since > DRAW_SECONDS:
+                yield
+                since = time.monotonic()
+                if self.rest_circle != circle:
+                    n_done = int(rows[chosen[-1]]) + 1
+                    break
+        raster.mark_looked_up(cells[:n_done])
+        yield
 
     def predict_cells(
         self,
