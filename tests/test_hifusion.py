@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dkan.errors import CheckpointError
+from napari_dkan.errors import CheckpointError, SpotsError
 from napari_dkan.model.methods.hifusion import HiFusion
 from napari_dkan.model.methods.method_configs import HiFusionConfig
 from napari_dkan.model.network.inference_optimization import (
@@ -132,6 +132,8 @@ def test_tiles_of_the_region_count_where_they_are_on_the_slide(network) -> None:
     assert (seen[0] - seen[1]).abs().max() > 1e-3
     torch.testing.assert_close(seen[2], seen[3])
     assert (seen[0] - seen[2]).abs().max() > 1e-3
+    with pytest.raises(SpotsError, match="target tokens"):
+        network.fuse_tokens(target[:1], NEIGHBORS, MASK, unused)
 
 
 def test_the_loss_is_the_literal_one() -> None:

@@ -108,11 +108,12 @@ class HiFusion(ExpressionNetwork):
     ) -> HierarchyTokens:
         """See `ExpressionNetwork.fuse_tokens`; global tokens have no effect."""
         own = self.own_tile_features(neighbor_features)
+        sizes = [side * side for side in self.config.sides]
+        n_tokens = sum(sizes[self.trunk is None :])
+        require_shape("target tokens", target, (len(own), n_tokens, self.config.dim))
+        require_shape("neighbour mask", neighbor_mask, neighbor_features.shape[:2])
         if self.trunk is None:
             target = torch.cat([self.own(own)[:, None], target], dim=1)
-        sizes = [side * side for side in self.config.sides]
-        require_shape("target tokens", target, (len(own), sum(sizes), self.config.dim))
-        require_shape("neighbour mask", neighbor_mask, neighbor_features.shape[:2])
         hierarchy = self.level_norm(target)
         levels = torch.stack([t.mean(dim=1) for t in hierarchy.split(sizes, dim=1)], dim=1)
         region = self._encode_region(neighbor_features, neighbor_mask.bool())
