@@ -7,7 +7,8 @@ cross-validated on their counts as on C2 to C5, with the tile encoder of the bun
 Predictions are then scored twice: against the labels that are made of the expected shares of the
 genes by the same recipe, which is the truth, and against the labels of the counts, which no method
 sees of its test section either. What a method has finished is in --folder; a second call trains
-what is missing, so methods may be added. --only METHODS trains these and writes nothing else.
+what is missing, so methods may be added. --only METHODS trains these and
+prints what they know of the truth.
 """
 
 from __future__ import annotations
@@ -254,16 +255,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("build/drawn"))
     parser.add_argument("--seeds", type=lambda t: [int(s) for s in t.split(",")], default=[2021])
-    parser.add_argument("--only", type=lambda t: t.split(","), help="train these and stop")
+    parser.add_argument("--only", type=lambda t: t.split(","), help="train these, write nothing")
     parser.add_argument("--set", nargs="*", action="extend", default=[], dest="changes")
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/reports/drawn-methods.json"))
     parser.add_argument("--page", type=Path)
     args = parser.parse_args()
     args.methods = args.only or list(CONFIGS)
     inputs, truths, result = run(args)
-    if args.only:
-        return
     report = make_report(inputs, truths, result, args.seeds)
+    if args.only:
+        for method in args.only:
+            print(method, report["truth"]["mean"][method]["depth_partial_pcc"])
+        return
     write_json(args.out, report)
     part = make_page_part(report, json.loads(ON_TISSUE.read_text(encoding="utf-8")))
     if args.page is None:
