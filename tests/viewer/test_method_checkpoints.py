@@ -18,6 +18,7 @@ from napari_dkan.viewer.panels.predict.predict_widget import PredictWidget
 from napari_dkan.viewer.panels.results.save_result import save_snapshot, snapshot_result
 from napari_dkan.viewer.session.slide_layer import slide_to_world
 
+from .drop_files import drop
 from .prediction_steps import draw, everything, finish
 
 
@@ -67,6 +68,18 @@ def test_models_are_listed_by_method_and_predict(
     ]
     enabled = [combo.model().item(i).isEnabled() for i in range(combo.count())]
     assert enabled == [row not in ("DKAN", "TRIPLEX", "BLEEP") for row in rows]
+
+
+def test_dropped_checkpoint_is_loaded_and_files_beside_it_are_opened(
+    shown: PredictWidget, until, method_files: list[Path], tiny_slide_file: Path
+) -> None:
+    session, viewer = shown.session, shown.session.viewer
+    slides = len(session.slides)
+    drop(viewer, method_files[0], remembered=False)
+    until(lambda: session.checkpoint.path == method_files[0])
+    drop(viewer, method_files[1], tiny_slide_file, remembered=False)
+    until(lambda: session.checkpoint.path == method_files[1])
+    assert len(session.slides) == slides + 1
 
 
 def test_spread_veils_the_map_and_is_saved(

@@ -2,7 +2,7 @@
 
 napari asks which reader to use where its own reader claims a suffix too, as it does for nearly all
 images, unless the user has chosen a reader for it (Preferences > Plugins). While the Predict panel
-is open, the answer is known.
+is open, the answer is known. A checkpoint makes no layer, so no reader has it: it is loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from pathlib import Path
 
 from napari.plugins.utils import get_preferred_reader
 from npe2 import PluginManager
-from qtpy.QtCore import QCoreApplication, QEvent, QMimeData, QObject, Qt, QUrl
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QCoreApplication,
+    QEvent,
+    QMimeData,
+    QObject,
+    Qt,
+    QUrl,
+    Signal,
+)
 from qtpy.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QGuiApplication
 from qtpy.QtWidgets import QMainWindow, QWidget
 
@@ -31,6 +39,8 @@ class FileDrop(QObject):
     What the plugin cannot open is left to napari, and so are files for which the user has chosen a
     reader or which a further plugin reads.
     """
+
+    checkpoint_dropped = Signal(object)  # Path; of several the last
 
     def __init__(self, session: ViewerSession) -> None:
         super().__init__()
@@ -55,19 +65,28 @@ class FileDrop(QObject):
                 target.removeEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if isinstance(event, QDropEvent) and event.type() == QEvent.Type.Drop:
+        if (
+            isinstance(event, QDropEvent)
+            and event.type() == QEvent.Type.Drop
+            and not self._is_forwarding
+        ):
             urls = event.mimeData().urls()
-            if self._is_ours(urls):
+            checkpoints = [url for url in urls if _is_checkpoint(url)]
+            urls = [url for url in urls if url not in checkpoints]
+            is_ours = self._is_ours(urls)
+            if checkpoints or is_ours:
                 event.acceptProposedAction()
                 # The highlight of napari's welcome screen ends when a drag leaves it.
                 QCoreApplication.sendEvent(watched, QDragLeaveEvent())
-                left = [url for url in urls if not self._open(Path(url.toLocalFile()))]
+                if checkpoints:
+                    self.checkpoint_dropped.emit(Path(checkpoints[-1].toLocalFile()))
+                left = [u for u in urls if not (is_ours and self._open(Path(u.toLocalFile())))]
                 self._forward(watched, event, left)
                 return True
         return super().eventFilter(watched, event)
 
     def _is_ours(self, urls: list[QUrl]) -> bool:
-        if self._is_forwarding or not urls:
+        if not urls:
             return False
         if QGuiApplication.keyboardModifiers() & KEYS_OF_NAPARI:
             return False
@@ -99,6 +118,10 @@ class FileDrop(QObject):
             QCoreApplication.sendEvent(target, QDropEvent(place, *how, *held))
         finally:
             self._is_forwarding = False
+
+
+def _is_checkpoint(url: QUrl) -> bool:
+    return url.isLocalFile() and url.fileName().lower().endswith(".safetensors")
 
 
 def _find_readers(path: str) -> set[str]:

@@ -204,6 +204,7 @@ class PredictWidget(QWidget):
         connections.connect(self._summarize_slide, session.slides_changed, session.slide_changed)
         connections.connect(self._summarize_slide, slide_box.ruler.changed)
         self.model_box.changed.connect(self._summarize_model)
+        self.file_drop.checkpoint_dropped.connect(self.model_box.load)
         connections.connect(self._summarize_spot, session.spot_changed, session.gene_changed)
         connections.connect(self._reveal_spot, session.spot_changed)
         connections.connect(self._show_results, self.results.changed)
