@@ -24,6 +24,7 @@ from napari_dkan.training.fit.fit_model import ExponentialMovingAverage, FittedM
 from napari_dkan.training.fit.lightning_module import DKANLightningModule
 from napari_dkan.training.fit.losses import compute_adaptive_weights, info_nce_loss, supervised_loss
 from napari_dkan.training.gene_text import GeneTextFeatures
+from napari_dkan.training.network_shapes import make_network_config
 from napari_dkan.training.train_settings import TrainSettings
 
 
@@ -70,7 +71,7 @@ def fit_network(
     encoded = [encode_section(s, encoder) for s in sections]
     pl.seed_everything(settings.seed, verbose=False)
     labels = torch.cat([s.labels for s in sections])
-    network = DKAN(settings.network_config(labels.shape[1]), text.features)
+    network = DKAN(make_network_config(settings, labels.shape[1]), text.features)
     network.label_mean.copy_(labels.mean(dim=0))
     network.label_std.copy_(labels.std(dim=0, unbiased=False).clamp_min(0.02))
     if trunk is not None:

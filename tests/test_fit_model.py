@@ -18,6 +18,7 @@ from napari_dkan.training.fit.fit_model import (
     fit_network,
 )
 from napari_dkan.training.gene_text import make_random_gene_text
+from napari_dkan.training.network_shapes import make_network_config
 from napari_dkan.training.train_settings import Precision, make_preset_settings
 
 from .tiny_sections import PANEL, QUICK, tiny_section
@@ -106,7 +107,7 @@ def test_missing_hardware_is_an_error() -> None:
 def test_the_published_network_has_the_published_size() -> None:
     from napari_dkan.model.network.dkan_network import DKAN
 
-    config = make_preset_settings("published").network_config(250)
+    config = make_network_config(make_preset_settings("published"), 250)
     with torch.device("meta"):
         network = DKAN(config, torch.empty(250, 1024))
     assert 228e6 < sum(p.numel() for p in network.parameters()) < 278e6

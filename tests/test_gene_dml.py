@@ -22,6 +22,7 @@ from napari_dkan.training.fit.losses import (
     instance_loss,
 )
 from napari_dkan.training.fit.method_modules import make_lightning_module
+from napari_dkan.training.network_shapes import make_network_config
 from napari_dkan.training.train_settings import (
     SettingsPreset,
     TrainSettings,
@@ -159,9 +160,9 @@ def test_groups_are_found_without_chance_and_have_no_gaps() -> None:
 
 
 def test_the_published_preset_has_the_weights_of_the_paper() -> None:
-    small = TrainSettings(method="genedml").network_config(250)
+    small = make_network_config(TrainSettings(method="genedml"), 250)
     settings = replace(make_preset_settings(SettingsPreset.published), method="genedml")
-    config = settings.network_config(250)
+    config = make_network_config(settings, 250)
     assert isinstance(small, GeneDMLConfig) and isinstance(config, GeneDMLConfig)
     assert (small.expression_dropout, small.dim) == (0.3, 64)
     assert (config.dim, config.global_.depth, settings.contrastive_factor) == (1024, 5, 1.0)

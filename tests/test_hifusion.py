@@ -18,6 +18,7 @@ from napari_dkan.model.network.inference_optimization import (
 )
 from napari_dkan.training.fit.losses import alignment_loss
 from napari_dkan.training.fit.method_modules import make_lightning_module
+from napari_dkan.training.network_shapes import make_network_config
 from napari_dkan.training.train_settings import (
     SettingsPreset,
     TrainSettings,
@@ -168,9 +169,9 @@ def test_a_folded_trunk_gives_the_same_tokens_of_all_sizes() -> None:
 
 
 def test_settings_and_their_limits() -> None:
-    small = replace(TrainSettings(), method="hifusion").network_config(250)
+    small = make_network_config(replace(TrainSettings(), method="hifusion"), 250)
     published = replace(make_preset_settings(SettingsPreset.published), method="hifusion")
-    config = published.network_config(250)
+    config = make_network_config(published, 250)
     assert (small.trunk_name, small.sides, small.sees_pixels) == ("", (1, 2, 4), True)
     assert (config.trunk_name, config.trunk_dim, config.sides) == ("resnet18", 512, (1, 2, 7))
     for change in ({"finest": 2}, {"trunk": "hf-hub:a/b"}, {"trunk_dim": 3}):

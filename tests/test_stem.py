@@ -183,11 +183,12 @@ def test_with_a_token_of_each_gene_the_order_of_genes_has_no_effect() -> None:
 
 
 def test_settings_of_the_paper_have_a_token_of_each_gene() -> None:
+    from napari_dkan.training.network_shapes import make_network_config
     from napari_dkan.training.train_settings import SettingsPreset, make_preset_settings
 
-    small = replace(TrainSettings(), method="stem").network_config(250)
+    small = make_network_config(replace(TrainSettings(), method="stem"), 250)
     published = replace(make_preset_settings(SettingsPreset.published), method="stem")
-    config = published.network_config(250)
+    config = make_network_config(published, 250)
     assert isinstance(small, StemConfig) and isinstance(config, StemConfig)
     assert (small.tokens, config.tokens, config.blocks.depth) == (4, 0, 12)
     with pytest.raises(CheckpointError, match="pairs"):

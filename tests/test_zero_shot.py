@@ -30,6 +30,7 @@ from napari_dkan.training.data.prepared_section import PreparedSection, fit_sect
 from napari_dkan.training.evaluation import zero_shot_evaluation
 from napari_dkan.training.fit.fit_model import FittedModel
 from napari_dkan.training.gene_text import GeneTextEmbeddings
+from napari_dkan.training.network_shapes import make_network_config
 from napari_dkan.training.train_settings import TrainSettings
 
 from .zero_shot_files import ENCODER, LENGTH, PROVEN, UNPROVEN, gene_file, with_text
@@ -252,7 +253,7 @@ def test_held_out_genes_are_not_used_in_training(monkeypatch):
     def fit_model(training, known, settings, epochs):
         fits.append((training, known))
         encoder = fit_section_encoder(training, settings.dim, settings.patch_um)
-        network = DKAN(settings.network_config(training[0].labels.shape[1]), known.features)
+        network = DKAN(make_network_config(settings, training[0].labels.shape[1]), known.features)
         return FittedModel(encoder, network.eval())
 
     monkeypatch.setattr(zero_shot_evaluation, "fit_model", fit_model)

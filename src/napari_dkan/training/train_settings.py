@@ -13,21 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import SpotsError
-from ..model.methods.method_configs import (
-    CONFIGS,
-    DKAN_METHOD,
-    BGTriplexConfig,
-    BleepConfig,
-    GeneDMLConfig,
-    HiFusionConfig,
-    LinearConfig,
-    MclSTExpConfig,
-    RetrievalConfig,
-    StemConfig,
-    TriplexConfig,
-)
+from ..model.methods.method_configs import DKAN_METHOD
 from ..model.network.dkan_config import NO_TRUNK, DKANConfig
-from ..model.network.network_config import NetworkConfig, StackConfig
+from ..model.network.network_config import StackConfig
 
 
 class FoldUnit(StrEnum):
@@ -261,92 +249,6 @@ class TrainSettings:
         if self.method == DKAN_METHOD:
             del values["method"]
         return values
-
-    def network_config(self, genes: int) -> NetworkConfig:
-        """Make the configuration of a network of the method for this number of genes.
-
-        Raises
-        ------
-        SpotsError
-            For an unknown method.
-        """
-        if self.method == DKAN_METHOD:
-            return self.dkan_config(genes)
-        for config_type in (TriplexConfig, BGTriplexConfig, GeneDMLConfig):
-            if self.method == config_type.method:
-                # the branches are those of DKAN
-                shape = vars(self.dkan_config(genes))
-                shared = {f.name: shape[f.name] for f in fields(config_type) if f.name in shape}
-                return config_type(**shared)
-        if self.method == LinearConfig.method:
-            return LinearConfig(
-                genes=genes, dim=self.features or self.dim, standardise=self.standardise
-            )
-        if self.method in (BleepConfig.method, MclSTExpConfig.method):
-            return self._retrieval_config(genes)
-        if self.method == StemConfig.method:
-            return self._stem_config(genes)
-        if self.method == HiFusionConfig.method:
-            return self._hifusion_config(genes)
-        raise SpotsError(f"There is no method {self.method!r:.40}; choose {', '.join(CONFIGS)}.")
-
-    def _retrieval_config(self, genes: int) -> RetrievalConfig:
-        shape: dict[str, Any] = {
-            "genes": genes,
-            "dim": self.dim,
-            "features": self.features,
-            "standardise": self.standardise,
-            "dropout": self.dropout,
-        }
-        if self.method == BleepConfig.method:
-            return BleepConfig(**shape)
-        return MclSTExpConfig(**shape, spot=StackConfig(depth=2, dropout=self.dropout))
-
-    def _stem_config(self, genes: int) -> StemConfig:
-        config = StemConfig(
-            genes=genes,
-            dim=self.dim,
-            features=self.features,
-            standardise=self.standardise,
-            dropout=self.dropout,
-        )
-        if self.network is None:
-            return config
-        published = StackConfig(depth=12, heads=self.network.global_.heads, ratio=4.0, dropout=0.0)
-        return replace(config, tokens=0, samples=20, steps=50, dropout=0.0, blocks=published)
-
-    def _hifusion_config(self, genes: int) -> HiFusionConfig:
-        # width, trunk and attention are those of DKAN
-        dkan = self.dkan_config(genes)
-        shape = {f.name for f in fields(HiFusionConfig)} & vars(dkan).keys()
-        config = HiFusionConfig(**{n: getattr(dkan, n) for n in shape}, region=dkan.neighbor)
-        # as in the published code
-        return config if self.network is None else replace(config, finest=7)
-
-    def dkan_config(self, genes: int) -> DKANConfig:
-        """Make the configuration of a DKAN network for this number of genes."""
-        if self.network is not None:
-            return replace(self.network, genes=genes, dim=self.dim, text_dim=self.text_dim)
-
-        def stack(depth: int, dropout: float = self.dropout) -> StackConfig:
-            return StackConfig(depth=depth, heads=4, ratio=2.0, dropout=dropout)
-
-        return DKANConfig(
-            genes=genes,
-            dim=self.dim,
-            text_dim=self.text_dim,
-            trunk=self.trunk,
-            trunk_dim=self.dim if self.trunk == NO_TRUNK else self.trunk_dim,
-            features=self.features,
-            standardise=self.standardise,
-            expression_dropout=self.dropout,
-            fusion=stack(1),
-            global_=stack(2),
-            neighbor=stack(1),
-            image=stack(2, self.gene_dropout),
-            expression=stack(1, self.gene_dropout),
-            text=stack(1, self.gene_dropout),
-        )
 
 
 def make_preset_settings(preset: SettingsPreset) -> TrainSettings:

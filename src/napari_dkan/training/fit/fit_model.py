@@ -38,6 +38,7 @@ from ..data.section_batches import (
     predict_batch,
 )
 from ..gene_text import GeneTextFeatures
+from ..network_shapes import make_network_config
 from ..train_settings import Precision, TrainSettings
 from .depth_residuals import fit_depth_path, remove_depth
 from .fit_callback import (
@@ -174,7 +175,7 @@ def fit_network(
     """
     held_out = [validation] if isinstance(validation, EncodedSection) else list(validation or ())
     # a third of a step's time would go into patches nobody reads
-    if not settings.network_config(genes=1).sees_pixels:
+    if not make_network_config(settings, genes=1).sees_pixels:
         sections = list(map(_without_pixels, sections))
         held_out = list(map(_without_pixels, held_out))
     with _SuppressLightningWarnings(), _open_work_folder(folder) as work_folder:

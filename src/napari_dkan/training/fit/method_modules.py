@@ -31,6 +31,7 @@ from ...model.network.network_interface import ExpressionNetwork, FusedTokens
 from ..data.prepared_section import EncodedSection
 from ..data.section_batches import TrainingBatch
 from ..gene_text import GeneTextFeatures
+from ..network_shapes import make_network_config
 from ..train_settings import TrainSettings
 from .lightning_module import DKANLightningModule, ExpressionLightningModule
 from .losses import (
@@ -209,7 +210,7 @@ def build_untrained_network(
 ) -> ExpressionNetwork:
     """Build a network of the settings' method, on the label scale of the sections."""
     labels = torch.cat([s.section.labels for s in sections])
-    config = settings.network_config(labels.shape[1])
+    config = make_network_config(settings, labels.shape[1])
     frozen = sections[0].section.frozen_features
     if isinstance(config, BGTriplexConfig) and frozen is not None:
         nuclei, edges = (find_stain_features(frozen.spec, k) for k in (NUCLEI, GRADIENT_ENERGY))
