@@ -142,6 +142,18 @@ def test_names_of_regions_do_not_meet():
             assert (places[2] == 0).all()  # the innermost in its middle, the others in their rings
             assert 70 < np.abs(places[0, 0]) < 100 and 40 < np.abs(places[1, 0]) < 70
 
+    rng = np.random.default_rng(3)  # many, of which each is compared with those near it
+    middles, sizes = rng.uniform(0, 400, (200, 2)), rng.uniform((10, 20), (20, 90), (200, 2))
+    places = place_names([m + 6 * circle for m in middles], middles, sizes)
+    shown = np.isfinite(places[:, 0])
+    assert 20 < shown.sum() < 200
+    for first, second in combinations(np.flatnonzero(shown), 2):
+        apart = np.abs(places[first] - places[second]) - (sizes[first] + sizes[second]) / 2
+        assert apart.max() > 1.99
+    for hidden in np.flatnonzero(~shown):  # no room at its middle
+        apart = np.abs(middles[hidden] - places[shown]) - (sizes[hidden] + sizes[shown]) / 2
+        assert apart.max(axis=1).min() < 2
+
 
 def test_rename_color_and_move(predicted: RegionsWidget, panel: PredictWidget, until):
     tree, layer = predicted.tree, predicted.model.objects[0].layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,9 +40,9 @@ def place_names(
     high = np.array([o.max(axis=0) for o in outlines]).reshape(-1, 2)
     areas = np.prod(high - low, axis=1)
     is_misleading = _lie_in_smaller(outlines, anchors, areas)
-    placed, taken = np.full((len(outlines), 2), np.nan), np.empty((0, 4))
+    placed, taken = np.full((len(outlines), 2), np.nan), _TakenPlaces(sizes)
     for row in np.argsort(-areas, kind="stable"):
-        height, width = sizes[row]
+        height, width = sizes[row].tolist()
         if not width:
             continue
         column, step = (low[row, 1] + high[row, 1]) / 2, height / 2 + GAP_PX
@@ -49,14 +50,32 @@ def place_names(
         choices = [(r, column) for r in rows]
         if not is_misleading[row]:
             choices.insert(0, tuple(anchors[row]))
-        reach = np.array([height, width]) / 2
-        for place in np.array(choices):
-            corners = np.concatenate([place - reach - GAP_PX / 2, place + reach + GAP_PX / 2])
-            meets = (taken[:, :2] < corners[2:]) & (taken[:, 2:] > corners[:2])
-            if not meets.all(axis=1).any():
-                placed[row], taken = place, np.vstack([taken, corners])
+        for y, x in choices:
+            if taken.add(float(y), float(x), height, width):
+                placed[row] = y, x
                 break
     return placed
+
+
+class _TakenPlaces:
+    """Names by cells of the canvas as large as the largest: those that meet are neighbours."""
+
+    def __init__(self, sizes: NDArray[np.float64]) -> None:
+        self._cell = (sizes.max(axis=0, initial=0) + GAP_PX).tolist()
+        self._names: dict[tuple[float, float], list[tuple[float, ...]]] = defaultdict(list)
+
+    def add(self, y: float, x: float, height: float, width: float) -> bool:
+        """Take a place for a name; return False if one is too near."""
+        row, column = y // self._cell[0], x // self._cell[1]
+        for cell in ((row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+            for other_y, other_x, other_height, other_width in self._names.get(cell, ()):
+                if (
+                    abs(y - other_y) < (height + other_height) / 2 + GAP_PX
+                    and abs(x - other_x) < (width + other_width) / 2 + GAP_PX
+                ):
+                    return False
+        self._names[row, column].append((y, x, height, width))
+        return True
 
 
 def _lie_in_smaller(
