@@ -80,6 +80,9 @@ def test_dropped_checkpoint_is_loaded_and_files_beside_it_are_opened(
     drop(viewer, method_files[1], tiny_slide_file, remembered=False)
     until(lambda: session.checkpoint.path == method_files[1])
     assert len(session.slides) == slides + 1
+    drop(viewer, *method_files, remembered=False)
+    assert all(file.name in session.message.text for file in method_files)
+    assert session.checkpoint.path == method_files[1] and not shown.model_box.busy
 
 
 def test_spread_veils_the_map_and_is_saved(

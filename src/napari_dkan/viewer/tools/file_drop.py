@@ -40,7 +40,7 @@ class FileDrop(QObject):
     reader or which a further plugin reads.
     """
 
-    checkpoint_dropped = Signal(object)  # Path; of several the last
+    checkpoint_dropped = Signal(object)  # Path
 
     def __init__(self, session: ViewerSession) -> None:
         super().__init__()
@@ -78,12 +78,20 @@ class FileDrop(QObject):
                 event.acceptProposedAction()
                 # The highlight of napari's welcome screen ends when a drag leaves it.
                 QCoreApplication.sendEvent(watched, QDragLeaveEvent())
-                if checkpoints:
-                    self.checkpoint_dropped.emit(Path(checkpoints[-1].toLocalFile()))
+                self._take_checkpoints([Path(url.toLocalFile()) for url in checkpoints])
                 left = [u for u in urls if not (is_ours and self._open(Path(u.toLocalFile())))]
                 self._forward(watched, event, left)
                 return True
         return super().eventFilter(watched, event)
+
+    def _take_checkpoints(self, paths: list[Path]) -> None:
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            self._session.message.show(
+                f"Drop one checkpoint at a time; none of {names} is loaded.", warning=True
+            )
+        elif paths:
+            self.checkpoint_dropped.emit(paths[0])
 
     def _is_ours(self, urls: list[QUrl]) -> bool:
         if not urls:
