@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from napari_dkan.cli import main
-from napari_dkan.errors import DkanError, GeneError, SpotsError
+from napari_dkan.errors import CheckpointError, DkanError, GeneError, SpotsError
 from napari_dkan.expression.knowledge.gene_records import GeneRecord
 from napari_dkan.expression.panel import Panel, read_panel
 from napari_dkan.inference.gene_file import GeneFile, read_gene_file, write_gene_file
+from napari_dkan.model import load_checkpoint
 from napari_dkan.model.safetensors_header import read_safetensors_header
 from napari_dkan.model.text_basis import TextBasis
 from napari_dkan.model.text_encoders import TextEncoderSpec
@@ -149,6 +150,8 @@ def test_a_gene_file_round_trips(made: GeneFile, tmp_path: Path) -> None:
     }
     assert rows == {"H3F3B": 0, "H3-3B": 0, "ENSG2": 0, "PSAP": 1, "SAP1": 2, "ENSG1": None}
     assert back.find_row("") is None and back.find_row("psap") is None
+    with pytest.raises(CheckpointError, match="it describes genes and holds no network"):
+        load_checkpoint(path)
 
 
 def test_damaged_gene_files_are_refused(made: GeneFile, tmp_path: Path) -> None:

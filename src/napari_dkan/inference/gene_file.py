@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, GeneError
 from ..expression.knowledge.gene_records import MATCH_STATUSES, TEXT_KINDS, GeneRecord
+from ..model.checkpoint.checkpoint_header import GENE_FILE_KEY
 from ..model.safetensors_header import (
     FLOAT_DTYPES,
     parse_strict_json,
@@ -25,7 +26,6 @@ from ..model.text_encoders import TextEncoderSpec
 
 GENE_FILE_FORMAT = 1
 MAX_GENES = 100_000
-_HEADER_KEY = "napari_dkan_genes"
 _RECORD_FIELDS = {f.name for f in fields(GeneRecord)}
 
 
@@ -70,7 +70,7 @@ def write_gene_file(path: str | Path, genes: GeneFile) -> None:
     }
     text = json.dumps(entry, ensure_ascii=False)
     write_safetensors(
-        Path(path), {"features": genes.features.float()}, {_HEADER_KEY: text}, half=False
+        Path(path), {"features": genes.features.float()}, {GENE_FILE_KEY: text}, half=False
     )
 
 
@@ -94,9 +94,9 @@ def read_gene_file(path: str | Path) -> GeneFile:
 
 def _read_checked(path: Path) -> GeneFile:
     header = read_safetensors_header(path)
-    if _HEADER_KEY not in header.metadata:
+    if GENE_FILE_KEY not in header.metadata:
         raise CheckpointError("it describes no genes")
-    data = parse_strict_json(header.metadata[_HEADER_KEY])
+    data = parse_strict_json(header.metadata[GENE_FILE_KEY])
     if not isinstance(data, dict) or data.get("format") != GENE_FILE_FORMAT:
         raise CheckpointError(f"it is not of format {GENE_FILE_FORMAT}, the one this version reads")
     encoder = TextEncoderSpec.from_json(data.get("encoder"))

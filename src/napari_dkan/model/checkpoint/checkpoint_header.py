@@ -28,6 +28,7 @@ from ..stain_normalization import StainProfile, stain_from_json
 FORMAT_VERSION = 3  # of another method than DKAN
 STAIN_FORMAT_VERSION = 2  # of DKAN with stain normalisation; without it files are of version 1
 METADATA_KEY = "napari_dkan"
+GENE_FILE_KEY = "napari_dkan_genes"  # of the file of `napari-dkan genes build`
 ENCODER_PREFIX = "encoder."  # of the tensors of a bundled tile encoder
 REFERENCE_PREFIX = "reference."  # of the statistics of the training data
 BASIS_TENSOR_NAMES = ("text.mean", "text.axes")  # of the projection of gene text
@@ -57,6 +58,11 @@ class PatchGeometry:
 def read_header_json(header: SafetensorsHeader) -> dict[str, Any]:
     """Read the JSON object of a header; raises CheckpointError if it is not of this package."""
     text = header.metadata.get(METADATA_KEY)
+    if text is None and GENE_FILE_KEY in header.metadata:
+        raise CheckpointError(
+            "it describes genes and holds no network; open it where genes of "
+            "`napari-dkan genes build` are asked for"
+        )
     if text is None:
         raise CheckpointError(
             "it is a safetensors file, but not one of napari-dkan; if it holds encoder weights, "

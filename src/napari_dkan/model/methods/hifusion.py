@@ -142,7 +142,7 @@ class HiFusion(ExpressionNetwork):
 
 
 def standardize_patches(patches: Tensor) -> Tensor:
-    """Standardise each channel of each patch (B, 3, P, P), so that the stain has no effect."""
+    """Standardise each channel of each patch (B, 3, P, P) against the shift of another stain."""
     centred = patches - patches.mean(dim=(2, 3), keepdim=True)
     variance = centred.square().mean(dim=(2, 3), keepdim=True)
     return centred / variance.sqrt().clamp_min(0.1)
