@@ -128,7 +128,13 @@ def test_domains_of_spots_and_then_of_a_tile_map(
     # They belong to their section.
     quality, section = compared.quality, compared.quality.model.section
     chips = [v for k, v in box._model.session.viewer.canvas.overlays.items() if CHIP_PREFIX in k]
-    assert any(chip.visible for chip in chips)
+    assert {chip.position for chip in chips if chip.visible} == {"top_left"}
+    compared.measured_box.map_layout_box.layout_buttons[MapLayout.STACKED].click()
+    assert not any(v.visible for v in [*chips, *box._layers])  # the measured map is asked for
+    box.table.domain_selected.emit()
+    assert compared.value_maps.is_side_by_side and all(layer.visible for layer in box._layers)
+    compared.value_maps_box.side_by_side_checkbox.click()  # the overview is at the left
+    assert {chip.position for chip in chips if chip.visible} == {"top_right"}
     quality.choose_section(None)
     assert not box.table.isVisibleTo(box) and not compared.value_maps.is_side_by_side
     assert not any(v.visible for v in [*chips, *box._layers])

@@ -196,7 +196,8 @@ class DomainsBox(QWidget):
 
     def _on_maps_changed(self) -> None:
         if self.is_shown and any(layer.visible for layer in self._layers):
-            self._legend.show(self.table.names, self.table.colors)
+            is_stacked = not self._value_maps.is_side_by_side
+            self._legend.show(self.table.names, self.table.colors, is_stacked)
         else:
             self._legend.hide()
 
@@ -211,10 +212,9 @@ class DomainsBox(QWidget):
         if not self.is_shown:
             return
         if not visible:
-            self._value_maps.set_side_by_side(False)
-        for layer in self._layers:
-            layer.visible = visible
-        self._on_maps_changed()
+            self._value_maps.hide()
+        elif not all(layer.visible for layer in self._layers):
+            self._value_maps.set_side_by_side(True)  # on the slide one lies on the other
 
     # ---- regions and files -------------------------------------------------------------
 

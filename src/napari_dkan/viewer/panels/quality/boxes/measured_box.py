@@ -219,7 +219,7 @@ class MeasuredBox(QWidget):
             self._controller.remove_section(self._model.section)
 
     def _start_registration(self) -> None:
-        self._value_maps.set_side_by_side(False)  # the landmarks need the whole canvas
+        self._value_maps.hide()  # the landmarks need the whole canvas
         self._controller.start_landmarks()
 
     def refresh(self) -> None:
@@ -314,7 +314,7 @@ class MapLayoutBox(QWidget):
         self.refresh()
 
     def _set_layout(self, layout: MapLayout) -> None:
-        self._value_maps.set_side_by_side(False)  # the canvas has one grid
+        self._value_maps.hide()  # they would lie on the maps that are asked for
         self._model.set_layout(layout)
 
     def refresh(self) -> None:

@@ -120,6 +120,12 @@ class ValueMapLayers:
         self._update_legend()
         self.changed.emit()
 
+    def hide(self) -> None:
+        """Make room for other maps on the canvas; side by side they are shown again."""
+        for layer in self.layers:
+            layer.visible = False
+        self.set_side_by_side(False)
+
     def _apply_settings(self) -> None:
         """Draw tiles as smoothly as those of other maps."""
         for layer in self.layers:
